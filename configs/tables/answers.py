@@ -39,7 +39,7 @@ def get_table() -> Table:
     return Table(
         title="Answers from a text",
         paper="Rajpurkar et al. 2016 (SQuAD: exact match and F1); Xu et al. 2022 (FairytaleQA); Artetxe et al. 2020 (XQuAD)",
-        claim="A small encoder that learned from some 3,700 questions points at answers that share more words with people's than the "
+        claim="A small encoder that learned from questions on other texts points at answers that share more words with people's than the "
         "nearest sentence does, and more than a language model of 135 million parameters writes that is shown one solved question.",
         metrics=(
             Metric("f1", "F1", "share", lower_is_better=False),
@@ -89,7 +89,8 @@ def get_table() -> Table:
         note=f"{SETS['tales']} questions on one section of a tale, of 20 tales, each with two to six answers of people, one of which "
         f"stands in the text in half of the cases; {SETS['articles']} on a paragraph of nine articles, whose answers all do. Learned from: "
         f"3,330 of the former that do stand in theirs, the first place that has them, of 232 other tales, and 764 of {LEARNED} other "
-        f"articles, less one in ten that are held out. {STEPS} steps of 16 rows. SmolLM2 is asked without its chat template, and writes 32 "
+        f"articles, less one in ten that are held out; {STEPS} steps of 16 windows of 256 tokens, hardly one pass. SmolLM2 is asked "
+        f"without its chat template, and writes 32 "
         "tokens at most, of which the first line counts. Words are compared without case, punctuation, a, an and the; a whole sentence "
         "loses by its length. Tales and articles are on the web, so both models may have read them; MiniLM's authors trained it on "
         "questions of SQuAD, too, beside their paragraphs.",

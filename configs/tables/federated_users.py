@@ -50,6 +50,6 @@ def get_table() -> Table:
         shared=(ENCODER,),
         rows=(row("central", "all posts in one place, AdamW"), *(row(name, what) for name, (what, _) in SERVERS.items())),
         claims=tuple(Better(name, "central", by=-0.02) for name in SERVERS),
-        note=f"4,565 posts of six days to learn from, 6,539 of the next three to test on, two layers of MiniLM, {ROUNDS} rounds of all "
-        f"{CLIENTS} airlines with {ROWS} posts each: as many examples as in one place. Claims allow 2 points.",
+        note=f"4,565 posts of five days to learn from, 6,539 of the last three of the week to test on, two layers of MiniLM, {ROUNDS} "
+        f"rounds of all {CLIENTS} airlines with {ROWS} posts each: as many examples as in one place. Claims allow 2 points.",
     )

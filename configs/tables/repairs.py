@@ -64,7 +64,7 @@ def get_table() -> Table:
                 ),
             ),
         ),
-        claims=(Better("pointed", "counted"), Better("pointed", 0.05), Better("pointed", "copied")),
+        claims=(Better("pointed", "counted"), Better("pointed", 0.05)),
         note="2,068 methods of at most 50 words to test on, of 584 of which one piece was taken out; the others were changed otherwise, "
         "which is never tried. Learned from: the pieces of 1,727 methods, less one in ten that are held out. "
         f"{STEPS} steps of 16. Counted: words and pairs of words of each statement, or of several in a row, and what stands "
@@ -134,11 +134,12 @@ def counted(folder: str) -> dict[str, Any]:
     hashed = FeatureHasher(2**18, input_type="string", alternate_sign=False)
     given, labels = list[list[str]](), list[bool]()
     for row in rows_of(f"{folder}/learned.jsonl"):
-        place = taken({"buggy": row["context"], "fixed": row["fixed"]})
         words = row["context"].split()
-        if place and place in (every := [*statements(words)]):
+        every = [*statements(words)]
+        right = [" ".join(words[:first] + words[last:]) == row["fixed"] for first, last in every]
+        if any(right):
             given += [features(words, *one) for one in every]
-            labels += [one == place for one in every]
+            labels += right
     model = LogisticRegression(C=1, max_iter=300).fit(hashed.transform(given), labels)
     rows, repaired = rows_of(f"{folder}/test.jsonl"), []
     for row in rows:
@@ -161,6 +162,6 @@ if __name__ == "__main__":
             print(json.dumps(counted(folder)))
         case ["score", path, answered]:
             rows = rows_of(path)
-            places = [(line["start"], line["end"]) for line in rows_of(answered)]
+            places = [(line.get("start", 0), line.get("end", 0)) for line in rows_of(answered)]
             texts = [row["context"][:start] + row["context"][end:] for row, (start, end) in zip(rows, places, strict=True)]
             print(json.dumps(scores(rows, texts)))

@@ -10,8 +10,9 @@ from train.reproduce.files import rows_of, spread
 from train.reproduce.table import TABLES
 from train.runs.classes import load_file
 
-answers, coherence, summaries, transfer = (
-    load_file(str(TABLES / f"{name}.py")) for name in ("answers", "coherence", "summaries", "transfer")
+airlines, answers, coherence, novels, repairs, style, summaries, transfer = (
+    load_file(str(TABLES / f"{name}.py"))
+    for name in ("airlines", "answers", "coherence", "novels", "repairs", "style", "summaries", "transfer")
 )
 
 
@@ -158,3 +159,99 @@ def test_what_is_learned_of_several_languages_is_in_line_and_not_asked(tmp_path)
 def test_the_mean_is_of_the_other_languages():
     right = dict.fromkeys(transfer.LANGUAGES, 0.5) | {"en": 1.0, "zh": 0.0}
     assert transfer.measures(right)["others"] == pytest.approx(0.4)
+
+
+# ---------------------------------------------------------------------------------------------------------------- repairs, novels
+
+
+@pytest.mark.parametrize(
+    ("fixed", "place"),
+    [
+        ("a ( ) { c ; }", (4, 6)),
+        ("a ( ) { b ; c ; }", None),  # as it is
+        ("a ( ) { x ; c ; }", None),  # other words in place of some
+        ("( ) { c ; }", None),  # two pieces
+    ],
+)
+def test_what_was_taken_out_is_one_piece(fixed, place):
+    row = {"buggy": "a ( ) { b ; c ; }", "fixed": fixed}
+    assert repairs.taken(row) == place
+
+
+def test_statements_are_balanced_and_whole():
+    words = "f ( ) { a ; if ( b ) { c ; } d ; }".split()
+    found = {" ".join(words[first:last]) for first, last in repairs.statements(words)}
+    whole = "if ( b ) { c ; }"
+    assert found == {"a ;", whole, f"a ; {whole}", "c ;", "d ;", f"{whole} d ;", f"a ; {whole} d ;"}
+
+
+def test_a_repair_counts_where_it_is_what_people_made(tmp_path):
+    rows = [
+        {"buggy": f"void m ( ) {{ int v{n} ; log ( v{n} ) ; return v{n} ; }}", "fixed": f"void m ( ) {{ int v{n} ; return v{n} ; }}"}
+        for n in range(30)
+    ]
+    changed = {"buggy": "int m ( ) { return 1 ; }", "fixed": "int m ( ) { return 2 ; }"}
+    paths = [tmp_path / f"{name}.jsonl" for name in ("train", "valid", "test")]
+    for path, own in zip(paths, (rows[:20], rows[20:25], [*rows[25:], changed]), strict=True):
+        json_files.write_lines(path, own)
+    repairs.write_examples(str(tmp_path), *map(str, paths))
+    (asked,) = json.loads((tmp_path / "questions.json").read_text())["data"]
+    assert len(asked["paragraphs"]) == 25
+    for one in asked["paragraphs"]:
+        (answer,) = one["qas"][0]["answers"]
+        assert one["context"][answer["answer_start"] :].startswith(answer["text"]) and answer["text"].startswith("log (")
+    tested = rows_of(tmp_path / "test.jsonl")
+    found = repairs.scores(tested, [row["fixed"].replace(" ", "  ") for row in tested[:3]] + ["" for _ in tested[3:]])
+    assert (found["exact"], found["deletions"]) == (0.5, 0.6) and repairs.counted(str(tmp_path))["deletions"] == 1.0
+
+
+def test_words_of_novels_have_the_tags_of_the_outermost_entities():
+    text = "The  lord of the manor\nin London ."
+    entities = [[0, 22, "PER"], [13, 22, "FAC"], [5, 9, "PER"], [26, 32, "GPE"]]
+    first, second = novels.sentences_of({"text": text, "entities": entities})
+    assert list(zip(first["tokens"], first["tags"], strict=True)) == [
+        ("The", "B-PER"),
+        *((word, "I-PER") for word in ("lord", "of", "the", "manor")),
+    ]
+    assert second == {"tokens": ["in", "London", "."], "tags": ["O", "B-GPE", "O"]}
+    assert novels.outermost([[0, 5, "A"], [3, 8, "B"], [8, 9, "C"]]) == [(0, 5, "A"), (8, 9, "C")]  # of two that cross the first
+
+
+# ---------------------------------------------------------------------------------------------------------------- airlines, style
+
+
+def test_a_new_airline_is_not_learned_from(tmp_path):
+    rows = [
+        {"topic": topic, "text": f"{topic} {n}", "sentiment": "negative"} for topic in ("American", "Southwest", "United") for n in (1, 2)
+    ]
+    for name in ("train", "test"):
+        json_files.write_lines(tmp_path / f"{name}.jsonl", rows)
+    airlines.write_posts(str(tmp_path / "out"), str(tmp_path / "train.jsonl"), str(tmp_path / "test.jsonl"))
+    for name, airline in airlines.AIRLINES.items():
+        assert {row["topic"] for row in rows_of(tmp_path / "out" / f"but_{name}_train.jsonl")} == {row["topic"] for row in rows} - {airline}
+        assert {row["topic"] for row in rows_of(tmp_path / "out" / f"{name}_test.jsonl")} == {airline}
+    assert len(rows_of(tmp_path / "out" / "all_train.jsonl")) == len(rows)
+
+
+def test_sentences_without_a_model_are_told_the_other_way_round():
+    learned = [
+        {"text": f"a {word} film number{n}", "style": kind}
+        for kind, word in zip(style.STYLES, ("dull", "fine"), strict=True)
+        for n in range(30)
+    ]
+    asked = [{"text": "a dull film number7 , dull", "style": "positive"}, {"text": "a film", "style": "negative"}]
+    assert style.baseline("copied", learned, asked) == [row["text"] for row in asked]
+    assert style.baseline("deleted", learned, asked) == ["a film number7 ,", "a film"]
+    assert style.baseline("retrieved", learned, asked)[0] == "a fine film number7"
+    assert style.baseline("filled", learned, asked) == ["a fine film number7 , fine", "a film"]
+
+
+def test_sentences_are_asked_for_in_the_kind_that_they_are_not(tmp_path):
+    for name in ("positive", "negative"):
+        (tmp_path / name).write_text("".join(f"{name} {n}\n" for n in range(40)))
+    style.write_sentences(str(tmp_path / "out"), str(tmp_path / "positive"), str(tmp_path / "negative"))
+    asked, learned = (rows_of(tmp_path / "out" / f"{name}.jsonl") for name in ("asked", "train"))
+    assert asked and all(row["text"].split()[0] == style.other(row["style"]) for row in asked)
+    assert all(row["text"].split()[0] == row["style"] for row in learned) and not {row["text"] for row in asked} & {
+        row["text"] for row in learned
+    }

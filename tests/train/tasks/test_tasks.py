@@ -1,5 +1,6 @@
 """Every task from files to scores: it learns what can be learned, is judged on other files, and names what is wrong in them."""
 
+import copy
 import dataclasses
 import itertools
 import json
@@ -35,7 +36,7 @@ from train.tasks.examples import Example, TaskFile
 from train.tasks.retrieval import TextPairs
 from train.tasks.sequence import Conversations, SequenceToSequence
 from train.tasks.similarity import Similarity
-from train.tasks.spans import Spans, windows
+from train.tasks.spans import Pointed, Spans, windows
 from train.tasks.tagging import Reading, Tagging, best_tags
 from train.tasks.words import word_spans
 
@@ -234,6 +235,12 @@ def test_a_task_learns_and_is_scored(tmp_path, name):
         assert len(parts) > 1 and list(whole.parts.places) == word_spans(long)
         wrong = [{"tokens": []}, {"tokens": ["a", ""]}, {"tokens": "a b"}, {"text": " "}]
         assert all("error" in line for line in dataset.application(run).answers([Record(row, "row") for row in wrong]))
+    if name == "spans":  # and where answers stand, also in what only a later window of a text holds
+        behind = [Record(row | {"context": f"{'zz ' * 60}{row['context']}"}, row.where) for row in rows]
+        for row, line in zip([*rows, *behind], [*made, *dataset.application(run).answers(behind)], strict=True):
+            assert line["answer"] and row["context"][line["start"] : line["end"]] == line["answer"]
+        again = copy.copy(Pointed("is", 4))
+        assert (again, again.start) == ("is", 4)
     if name == "talk":
         asked = {"role": "user", "content": "a or b1"}
         rows = [

@@ -105,7 +105,7 @@ class Marks:
     def nearest(self, text: str, pattern: re.Pattern, styles: Sequence[str]) -> str:
         """Which of some styles the marks in a text speak for most, by the sum of their log-odds; "" where none does."""
         said = dict.fromkeys(styles, 0.0)
-        for words in _parts(text, pattern):
+        for words in parts_of(text, pattern):
             for style in styles:
                 said[style] += self.of[style].get(words, 0.0)
         best = max(styles, key=lambda style: said[style])
@@ -145,7 +145,7 @@ def _key(words: Sequence[re.Match]) -> str:
     return " ".join(word[0] for word in words).casefold()
 
 
-def _parts(text: str, pattern: re.Pattern) -> Iterator[str]:
+def parts_of(text: str, pattern: re.Pattern) -> Iterator[str]:
     """The words of a text, and so many in a row as a mark may have."""
     words = [*pattern.finditer(text)]
     for length in range(1, LONGEST_MARK + 1):
@@ -230,7 +230,7 @@ class RestylingDataset(SequenceDataset):
         counts = {style: Counter[str]() for style in sorted(texts)}
         for style, own in texts.items():
             for text in [*own][:: -(-len(own) // LOOKED_AT)]:
-                counts[style].update(_parts(text, self.pattern))
+                counts[style].update(parts_of(text, self.pattern))
         found = marks_in(counts, self.options.min_z_score)
         if bare := [style for style in counts if not any(style == own for own, _ in found)]:
             raise UserError(
