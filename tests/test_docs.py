@@ -19,6 +19,7 @@ from tests.train.conftest import write_texts
 from train.adapters.options import LoRA
 from train.apps.dialogue.coherence import Coherence
 from train.apps.editing.editing import Editing
+from train.apps.editing.restyling import Restyling
 from train.apps.editing.spelling import Spelling
 from train.apps.education.grading import Grading
 from train.apps.education.practice import Practice
@@ -103,6 +104,7 @@ WITH_KINDS = [
         {"data": Verse()},
         {"data": Editing()},
         {"data": Spelling()},
+        {"data": Restyling()},
         {"data": FinanceMonitor()},
         {"data": Grading()},
         {"data": Extraction()},
