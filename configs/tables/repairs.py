@@ -67,8 +67,8 @@ def get_table() -> Table:
         claims=(Better("pointed", "counted"), Better("pointed", 0.05)),
         note="2,068 methods of at most 50 words to test on, of 584 of which one piece was taken out; the others were changed otherwise, "
         "which is never tried. Learned from: the pieces of 1,727 methods, less one in ten that are held out. "
-        f"{STEPS} steps of 16. Counted: words and pairs of words of each statement, or of several in a row, and what stands "
-        "before and behind. Copying has a BLEU of .785, and repairs none.",
+        f"{STEPS} steps of 16. Counted: words and pairs of words of each statement, or of several in a row, which seven in ten of the "
+        "pieces are, and what stands before and behind. Copying has a BLEU of .785, and repairs none.",
     )
 
 
