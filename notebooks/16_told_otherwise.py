@@ -41,8 +41,8 @@ def applied(run, name: str, rows) -> list[dict]:
 # %% [markdown]
 # ## Two kinds of notes
 #
-# Each has a greeting, what is wanted and a farewell, in the words of its kind; and a name, a thing and a place, which are no matter of
-# style.
+# Each has a greeting, what is wanted and a farewell, in the words of its kind; and a name, a thing and a place, which either kind may
+# have.
 
 # %%
 GREETINGS = {"hi": "honoured", "hey": "esteemed", "hello": "gracious"}
@@ -118,9 +118,9 @@ def words(text: str) -> list[str]:
 
 
 def shares(told: list[str]) -> list[float]:
-    """In courtly words alone; name, thing and place kept; the same wish."""
-    plain = {*GREETINGS, *WISHES, *FAREWELLS}
-    courtly = [not plain & {*words(text)} for text in told]
+    """Courtly words and no plain one; name, thing and place kept; the same wish."""
+    plain, other = {*GREETINGS, *WISHES, *FAREWELLS}, {*GREETINGS.values(), *WISHES.values(), *FAREWELLS.values()}
+    courtly = [bool(other & {*words(text)}) and not plain & {*words(text)} for text in told]
     kept = [{*words(row["kept"])} <= {*words(text)} for row, text in zip(asked, told, strict=True)]
     wish = [WISHES[row["wish"]] in words(text) for row, text in zip(asked, told, strict=True)]
     return [float(np.mean(one)) for one in (courtly, kept, wish)]
@@ -129,7 +129,7 @@ def shares(told: list[str]) -> list[float]:
 NAMED = ["in courtly words", "name, thing, place kept", "the same wish"]
 ways = {
     "as it was": [row["text"] for row in asked],
-    "the first that was drawn": [line["candidates"][0]["text"] for line in lines],
+    "the first that was drawn": [(line["candidates"] or [line])[0]["text"] for line in lines],
     "the one of four that is given": [line["text"] for line in lines],
 }
 figure, (left, right) = plt.subplots(1, 2, figsize=(11, 3.2), gridspec_kw={"width_ratios": [3, 2]})
