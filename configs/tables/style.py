@@ -92,9 +92,9 @@ def get_table() -> Table:
             Better("restyled", "filled", metric="bits a character, by SmolLM2"),
         ),
         note=f"9,594 sentences of reviews to learn from, half of each kind; {ASKED} others to tell the other way round, for which nobody "
-        f"wrote what is right. {STEPS} steps of 8; of four texts that are drawn the one that keeps most words, of those whose "
-        "marks are of that kind. Twenty have no mark of their kind, and stay as they are. The judge is an encoder that learned from the "
-        "same sentences, and is right on .79 of all that are held out. "
+        f"wrote what is right. {STEPS} steps of 8; of four texts that are drawn one is given whose marks are of that kind, clearly, and "
+        "which keeps most words; how both count was settled on these sentences, with one seed. Twenty have no mark of their kind, and "
+        "stay as they are. The judge is an encoder that learned from the same sentences, and is right on .80 of all that are held out. "
         "A text that says the contrary may still miss what the sentence said: read some before you use it.",
     )
 

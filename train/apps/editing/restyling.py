@@ -102,12 +102,17 @@ class Marks:
                 found.append(word.span())
         return found
 
-    def nearest(self, text: str, pattern: re.Pattern, styles: Sequence[str]) -> str:
-        """Which of some styles the marks in a text speak for most, by the sum of their log-odds; "" where none does."""
-        said = dict.fromkeys(styles, 0.0)
+    def odds(self, text: str, pattern: re.Pattern) -> dict[str, float]:
+        """What the marks in a text say for each style: the sum of their log-odds."""
+        said = dict.fromkeys(self.styles, 0.0)
         for words in parts_of(text, pattern):
-            for style in styles:
+            for style in said:
                 said[style] += self.of[style].get(words, 0.0)
+        return said
+
+    def nearest(self, text: str, pattern: re.Pattern, styles: Sequence[str]) -> str:
+        """Which of some styles the marks in a text speak for most; "" where they speak for none."""
+        said = self.odds(text, pattern)
         best = max(styles, key=lambda style: said[style])
         return best if said[best] > 0 else ""
 
@@ -297,9 +302,10 @@ class _Asked(NamedTuple):
 
 
 class Restyler(Application):
-    """Texts in another style. Several are drawn; of those whose marks speak for the style that is wanted, that one is given which has most
-    of the words that were left. A text without marks of another style stays as it is, and so does one that is too long to be read or
-    written whole, whose line says `cut`."""
+    """Texts in another style. Several are drawn. Of those whose marks speak for the style that is wanted, that one is given in which they
+    speak clearest and which has most of the words that were left, one times the other; if there are none, the one that has most of these. A
+    text without marks of another style stays as it is, and so does one that is too long to be read or written whole, whose line says
+    `cut`."""
 
     at_once = 8
 
@@ -361,12 +367,13 @@ class Restyler(Application):
 
     def _line(self, asked: _Asked, drawn: Sequence[Any]) -> dict[str, Any]:
         candidates = [self._candidate(asked, one) for one in drawn if one.finish != "length"]
+
+        def worth(one: dict[str, Any]) -> tuple[bool, float, float]:
+            there = one["style"] == asked.style
+            return there, one["kept"] * (one["clear"] if there else 1), one["score"]
+
         as_it_is: dict[str, Any] = {"text": asked.text, "style": self._told(asked.text), "kept": 1.0}
-        best = max(
-            (one for one in candidates if one["text"]),
-            key=lambda one: (one["style"] == asked.style, one["kept"], one["score"]),
-            default=as_it_is,
-        )
+        best = max((one for one in candidates if one["text"]), key=worth, default=as_it_is)
         edits = Comparison(asked.text, best["text"], self._dataset.pattern).edits if candidates else []
         self._counts += Counter(rows=1, changed=best["text"] != asked.text, in_style=best["style"] == asked.style)
         self._kept += best["kept"]
@@ -380,13 +387,16 @@ class Restyler(Application):
         } | ({"cut": True} if asked.places and (not asked.fits or len(candidates) < len(drawn)) else {})
 
     def _candidate(self, asked: _Asked, written: Any) -> dict[str, Any]:
-        """style: for which its marks speak, "" for none. kept: the share that it has of the words that were left. score: the mean
-        log-probability of its tokens."""
+        """style: for which its marks speak, "" for none. clear: how much more for the wanted one than for others, in log-odds. kept: the
+        share that it has of the words that were left. score: the mean log-probability of its tokens."""
         text, language = written.text.strip(), self._dataset.options.language
         left, own = (Counter(units(one, language)) for one in (without(asked.text, asked.places).replace(GAP, " "), text))
+        said = self._marks.odds(text, self._dataset.pattern)
+        others = max(odds for style, odds in said.items() if style != asked.style)
         return {
             "text": text,
             "style": self._told(text),
+            "clear": round(said[asked.style] - others, 4),
             "kept": round((left & own).total() / left.total(), 4) if left else 1.0,
             "score": round(float(np.mean(written.log_probs)) if len(written.log_probs) else -99.0, 4),
         }

@@ -259,6 +259,17 @@ def test_of_several_texts_one_in_the_style_that_keeps_most():
     assert restyler.summary() == {"changed": 1.0, "in_style": 1.0, "kept": 0.5} and "cut" not in line
 
 
+def test_marks_that_speak_clearly_count_as_well_as_words_that_are_kept():
+    """Twice the log-odds for half of the words are as good; then the likelier one is given."""
+    labels = {"bad\tdull": 1.0, "good\tfine": 1.0, "good\tgreat": 2.5}
+    dataset = dataset_of(Experiment(data=Restyling(), objective=Supervised(labels=tuple(labels), fitted=tuple(labels.values()))))
+    texts = ("one two fine", "two great", "one great|-9")
+    line = ask(Restyler(Fake(*texts, dataset=dataset)), text="one two dull", style="good", n=2)
+    assert line["text"] == "two great" and [one["clear"] for one in line["candidates"]] == [1.0, 2.5]
+    assert ask(Restyler(Fake(texts[0], "great", dataset=dataset)), text="one two dull", style="good", n=2)["text"] == "one two fine"
+    assert ask(Restyler(Fake(*texts[1:], dataset=dataset)), text="one two dull", style="good", n=2)["text"] == "two great"
+
+
 def test_words_that_were_taken_out_are_not_wanted_back():
     line = ask(Restyler(Fake("it is dull joy", "it is a joy|-0.5")), text="it is dull", style="good", n=2)
     assert line["text"] == "it is a joy"  # both keep all that was left
