@@ -4,7 +4,8 @@ omnia import smollm2 --run-dir runs/smollm2
 omnia train configs/apps/style.py --run-dir runs/style --start runs/smollm2 --adapters lora --data.files texts.jsonl
 omnia apply runs/style --input texts.jsonl --output told.jsonl
 Columns: text, and style; in rows to restyle, the style that is wanted. Of 160 sentences of film reviews a judge tells the other kind of
-0.63, which keep a BLEU of 68: one seed of ten minutes on one core. Filling in other marks without a model has 0.72 (docs/applications.md).
+0.63, which keep a BLEU of 68: one seed, 21 minutes beside other jobs. Filling in other marks without a model has 0.72
+(docs/applications.md).
 """
 
 from train import Experiment, Restyling, fine_tuning

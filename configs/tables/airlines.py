@@ -64,9 +64,8 @@ def get_table() -> Table:
         ),
         note="4,565 posts of 16 to 20 February 2015, less those to the airline that is asked about, which are 3 and 1,312; asked are 2,755 "
         f"posts to American and 738 to Southwest, of 22 to 24 February. {STEPS} steps of 32, with one post in ten held out. Of the posts "
-        f"to "
-        "American seven in ten are negative, of those to Southwest half; macro F1 counts three sentiments alike. American is nearly new to "
-        "all rows, since the collection began to ask for it on the 22nd; what it is worth to have seen an airline, Southwest shows, and "
+        "to American seven in ten are negative, of those to Southwest half; macro F1 counts three sentiments alike. American is nearly new "
+        "to all rows, since the collection began to ask for it on the 22nd; what it is worth to have seen an airline, Southwest shows, and "
         "the claim allows 2 points. Counted: TF-IDF of words, pairs of them and two to four characters, linear support vectors that weigh "
         "the sentiments alike.",
     )

@@ -90,10 +90,9 @@ def get_table() -> Table:
         f"stands in the text in half of the cases; {SETS['articles']} on a paragraph of nine articles, whose answers all do. Learned from: "
         f"3,330 of the former that do stand in theirs, the first place that has them, of 232 other tales, and 764 of {LEARNED} other "
         f"articles, less one in ten that are held out; {STEPS} steps of 16 windows of 256 tokens, hardly one pass. SmolLM2 is asked "
-        f"without its chat template, and writes 32 "
-        "tokens at most, of which the first line counts. Words are compared without case, punctuation, a, an and the; a whole sentence "
-        "loses by its length. Tales and articles are on the web, so both models may have read them; MiniLM's authors trained it on "
-        "questions of SQuAD, too, beside their paragraphs.",
+        "without its chat template, and writes 32 tokens at most, of which the first line counts. Words are compared without case, "
+        "punctuation, a, an and the; a whole sentence loses by its length. Tales and articles are on the web, so both models may have read "
+        "them; MiniLM's authors trained it on questions of SQuAD, too, beside their paragraphs.",
     )
 
 

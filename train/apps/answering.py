@@ -6,7 +6,7 @@ import io
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
@@ -21,7 +21,7 @@ from train.generation.text import Completion, Form, TextGenerator
 from train.kinds import Application, Column, realise
 from train.objectives.bind import bind
 from train.tasks.examples import Example
-from train.tasks.writing import completions_of, generator_of, prompts_of
+from train.tasks.writing import AT_ONCE, completions_of, generator_of, prompts_of
 
 Read = TypeVar("Read")
 KEPT = "application.json"
@@ -229,6 +229,36 @@ def truth_in(row: Record, name: str) -> bool:
 def sampling_in(row: Record, temperature: float) -> Sampling:
     """How a row wants its text drawn, by its `temperature` and `top_p`."""
     return Sampling(temperature=number_in(row, "temperature", temperature, 0, 10), top_p=number_in(row, "top_p", 0.95, 1e-6, 1))
+
+
+class ToDraw(Protocol):
+    """A row that asks for `number` texts to an example, drawn in a way that its own seed decides."""
+
+    @property
+    def example(self) -> Example: ...
+    @property
+    def number(self) -> int: ...
+    @property
+    def sampling(self) -> Sampling: ...
+    @property
+    def seed(self) -> int: ...
+
+
+def drawn(answering: Answering, asked: Sequence[ToDraw]) -> list[list[Completion]]:
+    """The texts of each row. They are written together where they are drawn in the same way, and each is as if it stood alone."""
+    found: list[list[Completion]] = [[] for _ in asked]
+    for sampling in dict.fromkeys(one.sampling for one in asked):
+        wanted = [(place, number) for place, one in enumerate(asked) if one.sampling == sampling for number in range(one.number)]
+        for first in range(0, len(wanted), AT_ONCE):
+            part = wanted[first : first + AT_ONCE]
+            texts = answering.continued(
+                [asked[place].example for place, _ in part],
+                sampling=sampling,
+                draws=[(asked[place].seed, number) for place, number in part],
+            )
+            for (place, _), text in zip(part, texts, strict=True):
+                found[place].append(text)
+    return found
 
 
 class TaskApplication(Application):

@@ -15,14 +15,13 @@ import numpy as np
 from data.errors import UserError
 from data.records.record import Record
 from model.decoding.sampling import Sampling
-from train.apps.answering import DRAWN, ID, in_place, legible, number_in, sampling_in
+from train.apps.answering import DRAWN, ID, drawn, in_place, legible, number_in, sampling_in
 from train.apps.editing.editing import LONGEST
 from train.apps.editing.edits import CHARACTER, WORD, Comparison
 from train.kinds import Application, Column, Section, Units
 from train.tasks.examples import Example, column
 from train.tasks.metrics.words import WITHOUT_SPACES, units
 from train.tasks.sequence import Measure, SequenceDataset, SequenceToSequence
-from train.tasks.writing import AT_ONCE
 
 GAP = "…"
 """What stands where marks were taken out. A text's own are read as three full stops."""
@@ -85,7 +84,8 @@ class Marks:
         own = self.of[style]
         return sorted(own, key=lambda words: (-own[words], words))[:SHOWN]
 
-    def places(self, text: str, marks: Mapping[str, Any], pattern: re.Pattern) -> list[tuple[int, int]]:
+    @staticmethod
+    def places(text: str, marks: Mapping[str, Any], pattern: re.Pattern) -> list[tuple[int, int]]:
         """Where a text has some marks: (start, end). Longer ones come first, and those beside one another are one."""
         words = [*pattern.finditer(text)]
         gone = [False] * len(words)
@@ -110,11 +110,11 @@ class Marks:
                 said[style] += self.of[style].get(words, 0.0)
         return said
 
-    def nearest(self, text: str, pattern: re.Pattern, styles: Sequence[str]) -> str:
-        """Which of some styles the marks in a text speak for most; "" where they speak for none."""
-        said = self.odds(text, pattern)
-        best = max(styles, key=lambda style: said[style])
-        return best if said[best] > 0 else ""
+
+def clearest(odds: Mapping[str, float]) -> str:
+    """The style for which the marks of a text speak most; "" where they speak for none. odds: of each."""
+    best = max(odds, key=lambda style: odds[style])
+    return best if odds[best] > 0 else ""
 
 
 def marks_in(counts: Mapping[str, Counter[str]], min_z_score: float) -> dict[tuple[str, str], float]:
@@ -272,7 +272,7 @@ class RestylingDataset(SequenceDataset):
         return example._replace(fields=example.fields | {"source": without(example.fields["source"], places)})
 
     def prompt_text(self, example: Example) -> str:
-        assert self.marks  # whoever asks a model that learned none is told so
+        self.check_known(example)
         return super().prompt_text(example)
 
     def application(self, run: Any, *, step: int | None = None, raw: bool = False) -> "Restyler":
@@ -299,6 +299,10 @@ class _Asked(NamedTuple):
     @property
     def style(self) -> str:
         return self.example.fields["style"]
+
+    @property
+    def to_write(self) -> bool:
+        return bool(self.places) and self.fits
 
 
 class Restyler(Application):
@@ -344,35 +348,23 @@ class Restyler(Application):
     def _places(self, text: str, style: str) -> list[tuple[int, int]]:
         """Of the marks of the style that a text is in, as far as they do not mark the one that is wanted."""
         pattern = self._dataset.pattern
-        own = self._marks.nearest(text, pattern, [one for one in self._marks.styles if one != style])
+        own = clearest({other: odds for other, odds in self._marks.odds(text, pattern).items() if other != style})
         kept = self._marks.of[style]
         return self._marks.places(text, {words: 0 for words in self._marks.of[own] if words not in kept}, pattern) if own else []
 
     def _lines(self, asked: list[_Asked]) -> list[dict[str, Any]]:
-        """Texts are drawn together where they are drawn in the same way."""
-        drawn: dict[int, list[Any]] = {}
-        to_write = [place for place, one in enumerate(asked) if one.places and one.fits]
-        for sampling in dict.fromkeys(asked[place].sampling for place in to_write):
-            wanted = [(place, n) for place in to_write if asked[place].sampling == sampling for n in range(asked[place].number)]
-            for first in range(0, len(wanted), AT_ONCE):
-                part = wanted[first : first + AT_ONCE]
-                found = self._answering.continued(
-                    [asked[place].example for place, _ in part],
-                    sampling=sampling,
-                    draws=[(asked[place].seed, number) for place, number in part],
-                )
-                for (place, _), one in zip(part, found, strict=True):
-                    drawn.setdefault(place, []).append(one)
-        return [self._line(one, drawn.get(place, [])) for place, one in enumerate(asked)]
+        texts = iter(drawn(self._answering, [one for one in asked if one.to_write]))
+        return [self._line(one, next(texts) if one.to_write else []) for one in asked]
 
-    def _line(self, asked: _Asked, drawn: Sequence[Any]) -> dict[str, Any]:
-        candidates = [self._candidate(asked, one) for one in drawn if one.finish != "length"]
+    def _line(self, asked: _Asked, texts: Sequence[Any]) -> dict[str, Any]:
+        left = self._words(without(asked.text, asked.places).replace(GAP, " "))
+        candidates = [self._candidate(asked.style, left, one) for one in texts if one.finish != "length"]
 
         def worth(one: dict[str, Any]) -> tuple[bool, float, float]:
             there = one["style"] == asked.style
             return there, one["kept"] * (one["clear"] if there else 1), one["score"]
 
-        as_it_is: dict[str, Any] = {"text": asked.text, "style": self._told(asked.text), "kept": 1.0}
+        as_it_is: dict[str, Any] = {"text": asked.text, "style": clearest(self._marks.odds(asked.text, self._dataset.pattern)), "kept": 1.0}
         best = max((one for one in candidates if one["text"]), key=worth, default=as_it_is)
         edits = Comparison(asked.text, best["text"], self._dataset.pattern).edits if candidates else []
         self._counts += Counter(rows=1, changed=best["text"] != asked.text, in_style=best["style"] == asked.style)
@@ -384,25 +376,23 @@ class Restyler(Application):
             "marks": [{"start": start, "end": end, "quote": asked.text[start:end]} for start, end in asked.places],
             "edits": [{"start": edit.start, "end": edit.end, "old": edit.old, "new": edit.new} for edit in edits],
             "candidates": candidates,
-        } | ({"cut": True} if asked.places and (not asked.fits or len(candidates) < len(drawn)) else {})
+        } | ({"cut": True} if asked.places and (not asked.fits or len(candidates) < len(texts)) else {})
 
-    def _candidate(self, asked: _Asked, written: Any) -> dict[str, Any]:
+    def _words(self, text: str) -> Counter[str]:
+        return Counter(units(text, self._dataset.options.language))
+
+    def _candidate(self, wanted: str, left: Counter[str], written: Any) -> dict[str, Any]:
         """style: for which its marks speak, "" for none. clear: how much more for the wanted one than for others, in log-odds. kept: the
         share that it has of the words that were left. score: the mean log-probability of its tokens."""
-        text, language = written.text.strip(), self._dataset.options.language
-        left, own = (Counter(units(one, language)) for one in (without(asked.text, asked.places).replace(GAP, " "), text))
+        text = written.text.strip()
         said = self._marks.odds(text, self._dataset.pattern)
-        others = max(odds for style, odds in said.items() if style != asked.style)
         return {
             "text": text,
-            "style": self._told(text),
-            "clear": round(said[asked.style] - others, 4),
-            "kept": round((left & own).total() / left.total(), 4) if left else 1.0,
+            "style": clearest(said),
+            "clear": round(said[wanted] - max(odds for style, odds in said.items() if style != wanted), 4),
+            "kept": round((left & self._words(text)).total() / left.total(), 4) if left else 1.0,
             "score": round(float(np.mean(written.log_probs)) if len(written.log_probs) else -99.0, 4),
         }
-
-    def _told(self, text: str) -> str:
-        return self._marks.nearest(text, self._dataset.pattern, self._marks.styles)
 
     # All rows
 

@@ -13,7 +13,7 @@ from data.errors import UserError
 from data.records.record import Record, check_text
 from data.records.rows import digest_of
 from model.decoding.sampling import Sampling
-from train.apps.answering import DRAWN, ID, in_place, number_in, sampling_in, truth_in
+from train.apps.answering import DRAWN, ID, drawn, in_place, number_in, sampling_in, truth_in
 from train.apps.writing.adventure import State, World, read_world
 from train.apps.writing.facts import Facts, closed
 from train.kinds import Application, Column, Section
@@ -21,7 +21,6 @@ from train.tasks.examples import Example, column
 from train.tasks.metrics.diversity import distinct, repeats, self_bleu
 from train.tasks.metrics.words import units
 from train.tasks.sequence import Measure, SequenceDataset, SequenceToSequence
-from train.tasks.writing import AT_ONCE
 
 MOST = 8
 """Texts that a row may ask for."""
@@ -200,13 +199,9 @@ class Writer(Application):
         return in_place(rows, self._read, self._lines)
 
     def _lines(self, asked: list[_Asked]) -> list[dict[str, Any]]:
-        """Texts are drawn together where they are drawn in the same way; moves in a game one after another."""
-        texts: dict[int, list[Any]] = {}
-        for sampling in dict.fromkeys(one.sampling for one in asked if not one.command):
-            places = [place for place, one in enumerate(asked) if not one.command and one.sampling == sampling]
-            drawn = iter(self._drawn([asked[place] for place in places]))
-            texts |= {place: [next(drawn) for _ in range(asked[place].number)] for place in places}
-        return [self._played(one) if one.command else self._written(one, texts[place]) for place, one in enumerate(asked)]
+        """Texts are drawn together; moves in a game are made one after another."""
+        texts = iter(drawn(self._answering, [one for one in asked if not one.command]))
+        return [self._played(one) if one.command else self._written(one, next(texts)) for one in asked]
 
     def reply(self, turns: Sequence[str]) -> dict[str, Any]:
         """In a world, what happens after all the commands of a conversation; else a text about what is named."""
@@ -241,19 +236,9 @@ class Writer(Application):
             row = Record({**row, **self._facts.filled(sheet_of(row, self._options.controls), seed)}, row.where)
         return _Asked(self._answering.example_of(row), count, sampling, seed)
 
-    def _drawn(self, asked: Sequence[_Asked]) -> list[Any]:
-        """The texts of all, which are to be drawn in the same way, one behind the other. Each depends on its own seed."""
-        draws = [(one.seed, number) for one in asked for number in range(one.number)]
-        examples = [one.example for one in asked for _ in range(one.number)]
-        found = []
-        for first in range(0, len(draws), AT_ONCE):
-            part = slice(first, first + AT_ONCE)
-            found += self._answering.continued(examples[part], sampling=asked[0].sampling, draws=draws[part])
-        return found
-
-    def _written(self, asked: _Asked, drawn: Sequence[Any]) -> dict[str, Any]:
+    def _written(self, asked: _Asked, texts: Sequence[Any]) -> dict[str, Any]:
         candidates = []
-        for one in drawn:
+        for one in texts:
             text = one.text.strip()
             words = units(text, self._options.language)
             candidates.append(
@@ -287,7 +272,7 @@ class Writer(Application):
                 del self._games[next(iter(self._games))]
         example = Example({"source": f"scene: {self._world.described(state)}\nhappens: {outcome.text}"}, None, "game")
         said, refused = "", []
-        for one in self._drawn([asked._replace(example=example)]):
+        for one in drawn(self._answering, [asked._replace(example=example)])[0]:
             text = " ".join(SENTENCE.split(one.text.strip())[:2])
             against = self._world.contradictions(state, text)
             refused += against
